@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 #: The tasks whose results can be written, in the order of `--help`.
 TASKS = ("instance", "detection", "panoptic", "semantic", "referring", "foreground")
 
+#: Those whose results are maps, which have rules of their own for scores.
+_MAP_TASKS = ("panoptic", "semantic")
+
 #: The only text of the task `foreground`.
 _FOREGROUND = "foreground"
 
@@ -38,15 +41,15 @@ _FOREGROUND = "foreground"
 def predict_folder(
     images: PathLike | Sequence[PathLike],
     checkpoint: PathLike,
-    prompts: Sequence[str] = (),
+    prompts: Sequence[str] | None = None,
     *,
     out: PathLike = "predictions",
     task: str | None = None,
     annotations: PathLike | None = None,
     stuff: Sequence[str] = (),
     batch_size: int = 8,
-    min_score: float = 0.0,
-    max_detections: int = 100,
+    min_score: float | None = None,
+    max_detections: int | None = None,
     pictures: bool = False,
     color_by: str = "object",
     text_encoder: PathLike | None = None,
@@ -74,8 +77,9 @@ def predict_folder(
             skipped.
         stuff: the names that are stuff, if `annotations` has no `isthing`.
         batch_size: images at once.
-        min_score: in [0, 1]; detections with a lower score are left out.
-        max_detections: the maximum number of detections per image.
+        min_score: in [0, 1]; detections with a lower score are left out. None = 0. Panoptic and semantic maps have
+            rules of their own, and refuse it.
+        max_detections: the maximum number of detections per image. None = 100. Likewise not for maps.
         pictures: draw what was found in each image, too.
         color_by: colours of the pictures: "object", or "query" for the kind of query that found an object.
         text_encoder: name or folder of the text encoder, if it is not where it was in training.
@@ -90,7 +94,8 @@ def predict_folder(
 
     Raises:
         ArgumentError: an argument is not valid.
-        SynthgenError: there are no images, a file is not a checkpoint or a COCO file, or the results cannot be written.
+        SynthgenError: there are no images, or none can be read; a file is not a checkpoint or a COCO file; or the
+            results cannot be written.
         FailedRunError: the disk is full, or the device fails.
     """
     if task is not None:
@@ -98,24 +103,35 @@ def predict_folder(
     check_choice("color_by", color_by, ("object", "query"))
     check_flag("pictures", pictures)
     batch_size = check_count("batch_size", batch_size, 1, optional=False)
-    max_detections = check_count("max_detections", max_detections, 1, optional=False)
-    min_score = check_number("min_score", min_score, 0, 1, optional=False)
-    texts, stuff_names = _check_texts("prompts", prompts), _check_texts("stuff", stuff)
+    most = check_count("max_detections", max_detections, 1)
+    least = check_number("min_score", min_score, 0, 1)
+    for option, value in (("--min-score", min_score), ("--max-detections", max_detections)):
+        if task in _MAP_TASKS and value is not None:
+            raise ArgumentError(f"the task {task} takes no {option}: its maps have rules of their own; leave it out")
+    texts, stuff_names = _check_texts("prompts", () if prompts is None else prompts), _check_texts("stuff", stuff)
     if task == _FOREGROUND and texts:
         raise ArgumentError("the task foreground finds what stands out and takes no prompts; leave them out")
     places, target = _check_places(images), require_path("out", out)
     file, ids_file = require_path("checkpoint", checkpoint), check_path("annotations", annotations)
     with explain_missing_extra("`synthgen predict`"):
         from synthgen.devices import check_device_options
+        from synthgen.evaluation import postprocess
         from synthgen.evaluation.folder_predictor import PredictOptions, check_out, predict_images
         from synthgen.evaluation.network_predictor import Predictor
         from synthgen.evaluation.prediction_files import ResultHead
 
         check_device_options(device, precision, batch_size)
+        for place in places:
+            if place.resolve() == target.resolve():
+                raise SynthgenError(f"{target} holds the images; choose another --out")
         listing = list_images(places, excluded=target)
         if not listing.file_names:
             raise SynthgenError(f"no image files in {', '.join(map(str, places))}; name a folder with photographs")
         ids = None if ids_file is None else read_coco_ids(ids_file, listing.file_names)
+        if task == _FOREGROUND and ids is not None and _FOREGROUND not in ids.category_ids:
+            raise SynthgenError(
+                f"{ids_file} has no category 'foreground', the only one of the task foreground; leave out --annotations"
+            )
         predictor = Predictor.from_checkpoint(
             file, text_encoder=text_encoder, device=device, precision=precision, short=short, long=long
         )
@@ -129,8 +145,8 @@ def predict_folder(
         options = PredictOptions(
             task=chosen,
             batch_size=batch_size,
-            min_score=min_score,
-            max_detections=max_detections,
+            min_score=0.0 if least is None else least,
+            max_detections=postprocess.MAX_DETECTIONS if most is None else most,
             pictures=pictures,
             color_by=color_by,
             has_given_ids=ids is not None,
@@ -138,7 +154,7 @@ def predict_folder(
             is_category_name=True if chosen == _FOREGROUND else None if ids is None else chosen != "referring",
         )
         numbered = _number_images(listing, ids, places)
-        check_out(target, options)
+        check_out(target, options, [*places, file, *([] if ids_file is None else [ids_file])])
         return predict_images(
             predictor,
             listing.root,

@@ -104,6 +104,13 @@ def _describe_error(why: Exception, command: str) -> tuple[list[str], int] | Non
     return None
 
 
+def _describe_rest(command: str) -> str:
+    """What stays of a command that a signal has ended, and how it goes on."""
+    if command == "predict":
+        return "predict keeps nothing of an unfinished run, and the same command begins anew"
+    return "what is committed stays, and the same command continues"
+
+
 @end_despite_running_batches
 def main(*, command: str | None = None, engine: str = "local") -> None:
     """Run the command line.
@@ -146,5 +153,5 @@ def main(*, command: str | None = None, engine: str = "local") -> None:
             return
         received = request.received or signal.SIGINT
         how = "" if received == signal.SIGINT else f" ({received.name})"
-        print_last_lines(f"stopped{how}; what is committed stays, and the same command continues")
+        print_last_lines(f"stopped{how}; {_describe_rest(command or ' '.join(sys.argv[1:2]))}")
         sys.exit(exit_code(received))

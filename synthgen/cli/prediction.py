@@ -36,6 +36,9 @@ class ColorBy(StrEnum):
 #: Minimum score for one photograph; results of a folder keep all, as average precision needs them.
 _PICTURE_SCORE = 0.25
 
+#: What begins so is a path.
+_PATH_STARTS = ("/", "./", "../", "~/")
+
 _FOLDER_PANEL = "For folders and several images"
 
 
@@ -60,7 +63,7 @@ def predict(
             "--threshold",
             min=0,
             max=1,
-            help="Lower scores are left out (default: 0.25 for one photograph, else 0)",
+            help="Lower scores are left out (default: 0.25 for one photograph, else 0); not for panoptic and semantic",
         ),
     ] = None,
     color_by: Annotated[
@@ -92,7 +95,12 @@ def predict(
         typer.Option(min=1, rich_help_panel=_FOLDER_PANEL, help="Images of one size at once (default: 8)"),
     ] = None,
     max_detections: Annotated[
-        int | None, typer.Option(min=1, rich_help_panel=_FOLDER_PANEL, help="Of an image (default: 100, as COCO)")
+        int | None,
+        typer.Option(
+            min=1,
+            rich_help_panel=_FOLDER_PANEL,
+            help="Of an image (default: 100, as COCO); not for panoptic and semantic",
+        ),
     ] = None,
     pictures: Annotated[
         bool, typer.Option("--pictures", rich_help_panel=_FOLDER_PANEL, help="Also draw each image")
@@ -108,7 +116,7 @@ def predict(
     One photograph gives a picture and a JSON. A folder, several images, or an option for folders gives COCO files
     (predictions.json, or with --annotations results.json), panoptic PNGs or label maps, and a report. An argument that
     is an image file, or a folder with a slash, is not a prompt; begin a prompt of such a name with a blank. The exit
-    code is 1 if an image cannot be read.
+    code is 1 if an image of these cannot be read; with one photograph it is 2.
 
     \b
     Examples:
@@ -140,7 +148,7 @@ def predict(
     from synthgen.api.prediction import predict_folder
 
     report = predict_folder(
-        places, checkpoint, prompts, out=out, min_score=min_score or 0.0, color_by=color_by.value,
+        places, checkpoint, prompts, out=out, min_score=min_score, color_by=color_by.value,
         text_encoder=text_encoder, device=device, precision=precision, short=short, long=long, progress=open_progress,
         **chosen,
     )  # fmt: skip
@@ -156,7 +164,7 @@ def sort_arguments(first: Path, more: Sequence[str]) -> tuple[list[Path], list[s
         more: an image file, a folder with a slash in its name, or a prompt. A prompt may begin with a blank.
 
     Raises:
-        SynthgenError: one may be both, or is the name of an image that does not exist.
+        SynthgenError: one may be both, or is the name of an image or a folder that does not exist.
     """
     from synthgen.images.image_listing import is_image_name
 
@@ -177,6 +185,8 @@ def sort_arguments(first: Path, more: Sequence[str]) -> tuple[list[Path], list[s
             places.append(Path(text))
         elif is_image_name(text):
             raise SynthgenError(f"no image file {shorten_value(text)}; check its name, or {prompt_hint}")
+        elif text.endswith("/") or text.startswith(_PATH_STARTS):
+            raise SynthgenError(f"no folder or image {shorten_value(text)}; check its name, or {prompt_hint}")
         else:
             prompts.append(text)
     return places, prompts

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import filecmp
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from synthgen.errors import escape_control_chars, job_has_started
+from synthgen.errors import MultipleErrors, escape_control_chars, job_has_started
 from synthgen.evaluation import postprocess
 from synthgen.evaluation.metrics import PanopticMap, SemanticMap
 from synthgen.evaluation.network_predictor import DEFAULT_BATCH_SIZE, DEFAULT_THRESHOLD, Predictor
@@ -31,6 +30,8 @@ from synthgen.evaluation.prediction_files import (
 )
 from synthgen.evaluation.prediction_pictures import Found, draw_found
 from synthgen.evaluation.query_shares import compute_shares, format_shares
+from synthgen.evaluation.result_folder import PICTURES, REMEDY, REPORT_FILE, check_folders, publish
+from synthgen.evaluation.result_names import ResultNames
 from synthgen.evaluation.results import printable_json
 from synthgen.images.decode import ImageError, find_image, read_image_header
 from synthgen.images.prefetch import prefetch_images
@@ -38,12 +39,7 @@ from synthgen.oom import explain_out_of_memory
 from synthgen.progress import NoProgress, OpenProgress
 from synthgen.records.sample import Sample
 from synthgen.storage.atomic import check_writable, remove_stale_files, scratch_folder
-from synthgen.storage.disk import sync_folder, translate_os_errors
 from synthgen.visualize.drawing import save_png
-
-REPORT_FILE = "predict_report.json"
-
-_REMEDY = "choose another --out"
 
 #: Rows of images without predictions that are kept, and that are printed.
 _MAX_ROWS, _MAX_PRINTED_ROWS = 10_000, 10
@@ -91,6 +87,12 @@ class PredictOptions:
             return SemanticWriter
         return ResultsWriter if self.has_given_ids else CocoWriter
 
+    @property
+    def folders(self) -> tuple[str, ...]:
+        """The names of the folders that a run writes."""
+        maps = (Path(self.writer.FILE).stem,) if self.task in ("panoptic", "semantic") else ()
+        return (*maps, *((PICTURES,) if self.pictures else ()))
+
 
 @dataclass(frozen=True, slots=True)
 class PredictionReport:
@@ -108,6 +110,7 @@ class PredictionReport:
         by_kind: see `query_shares.compute_shares`.
         min_counted_score: detections with lower scores do not count in `by_kind`; 0 for maps, whose segments all count.
         replaced: whether the JSON file replaced another one.
+        old_pictures: the folder of an earlier run's pictures, which stay, as this run drew none; None = there is none.
     """
 
     path: Path
@@ -121,6 +124,7 @@ class PredictionReport:
     by_kind: Mapping[str, Mapping[str, float]]
     min_counted_score: float
     replaced: bool = False
+    old_pictures: Path | None = None
 
     def format_lines(self) -> Iterator[str]:
         """The lines to print."""
@@ -139,6 +143,8 @@ class PredictionReport:
             yield f"{reason}: {number:,}{listed}"
         if self.replaced:
             yield f"replaced an earlier {self.path.name} that was different; --out FOLDER keeps both"
+        if self.old_pictures is not None:
+            yield f"{self.old_pictures} is of an earlier run; add --pictures to replace it"
         yield f"predictions: {self.path}"
         yield f"report: {self.report_path}"
 
@@ -147,18 +153,20 @@ def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
-def check_out(out: Path, options: PredictOptions) -> None:
+def check_out(out: Path, options: PredictOptions, reads: Sequence[Path]) -> None:
     """Check that results can be written, and create their folder.
 
     Args:
         out: the folder.
         options: of the run.
+        reads: files and folders that the run reads.
 
     Raises:
-        SynthgenError: it cannot be written.
+        SynthgenError: it cannot be written, or the run would replace what it reads, or what no run has written.
     """
+    check_folders(out, options.folders, reads)
     for name in (options.writer.FILE, REPORT_FILE):
-        check_writable(out / name, remedy=_REMEDY)
+        check_writable(out / name, remedy=REMEDY)
     remove_stale_files(out)
 
 
@@ -175,7 +183,8 @@ def predict_images(
 ) -> PredictionReport:
     """Predict objects in images, and write the files of the task into a folder. They appear when all are complete.
 
-    Images are sorted by the size of the network's input, so that those of a batch have one size.
+    Files and folders of an earlier run of the task are replaced. Images are sorted by the size of the network's input,
+    so that those of a batch have one size.
 
     Args:
         predictor: the network.
@@ -188,16 +197,18 @@ def predict_images(
         progress: opens a progress bar.
 
     Raises:
-        SynthgenError: a file cannot be written, or the memory of the device is too small.
+        SynthgenError: a file cannot be written, no image can be read, or the memory of the device is too small.
     """
     remedy = "lower --batch-size, or --short"
-    with job_has_started(), scratch_folder(out, remedy=_REMEDY) as scratch, explain_out_of_memory(remedy):
+    with job_has_started(), scratch_folder(out, remedy=REMEDY) as scratch, explain_out_of_memory(remedy):
         folder = scratch / "files"
         folder.mkdir()
         with closing(options.writer(folder, head)) as writer:
             run = _Run(predictor, head, options, writer, folder)
             run.predict_all(root, images, progress)
             writer.finish()
+        if not run.num_images:
+            raise _no_images_error(run, out)
         path = out / options.writer.FILE
         report = PredictionReport(
             path=path,
@@ -211,10 +222,18 @@ def predict_images(
             by_kind=compute_shares(run.kinds),
             min_counted_score=0.0 if options.task in ("panoptic", "semantic") else options.min_confident_score,
             replaced=path.exists() and not filecmp.cmp(path, folder / path.name, shallow=False),
+            old_pictures=out / PICTURES if not options.pictures and (out / PICTURES).is_dir() else None,
         )
         (folder / REPORT_FILE).write_text(printable_json(_as_json(report, head, options)), encoding="utf-8")
-        _publish(folder, out)
+        check_folders(out, options.folders, ())  # hours may have passed
+        publish(folder, out, scratch)
     return report
+
+
+def _no_images_error(run: _Run, out: Path) -> MultipleErrors:
+    what = "the image" if run.num_failed == 1 else f"any of the {run.num_failed:,} images"
+    rows = [f"{name}: {reason}" for name, reason in run.failed[:_MAX_PRINTED_ROWS]]
+    return MultipleErrors(f"cannot read {what}, and leave {out} as it is; check the files:", rows)
 
 
 @dataclass
@@ -235,6 +254,9 @@ class _Run:
     def __post_init__(self) -> None:
         self._texts = [one.name for one in self.head.categories]
         self._stuff = frozenset(one.name for one in self.head.categories if one.is_thing is False)
+        self._pictures: ResultNames | None = None
+        if self.options.pictures:
+            self._pictures = ResultNames(self.folder / PICTURES, ".found.png", drop_suffix=False)
 
     def predict_all(self, root: Path, images: Sequence[tuple[int, str]], progress: OpenProgress) -> None:
         """Predict all images, in batches of one input size."""
@@ -294,25 +316,24 @@ class _Run:
 
     def _predict(self, batch: Sequence[tuple[PredictedImage, NDArray[np.uint8]]]) -> None:
         """Predict the images of a batch, and write what was found."""
-        seen = self.predictor.look_batch(
-            [pixels for _, pixels in batch], self._texts, is_category_name=self.options.is_category_name,
-            stuff_names=self._stuff,
+        every = self.predictor.map_batch(
+            lambda seen: (self._postprocess(seen), seen.num_conditional), [pixels for _, pixels in batch], self._texts,
+            is_category_name=self.options.is_category_name, stuff_names=self._stuff,
         )  # fmt: skip
-        for (image, pixels), one in zip(batch, seen, strict=True):
-            found = self._postprocess(one)
-            self.writer.write(image, found, one.num_conditional)
+        for (image, pixels), (found, num_conditional) in zip(batch, every, strict=True):
+            self.writer.write(image, found, num_conditional)
             categories, threshold = self.head.categories, self.options.min_confident_score
-            self.kinds.update(count_kinds(found, categories, one.num_conditional, min_score=threshold))
+            self.kinds.update(count_kinds(found, categories, num_conditional, min_score=threshold))
             self.num_images += 1
             self.num_objects += _num_objects(found)
-            if self.options.pictures:
+            if self._pictures is not None:
                 drawn = [d for d in found if d.score >= threshold] if isinstance(found, list) else found
                 footer = f"{escape_control_chars(image.file_name)}   {_num_objects(drawn)} found   {self.head.model}"
                 picture = draw_found(
-                    pixels, drawn, self._texts, footer, num_conditional=one.num_conditional,
+                    pixels, drawn, self._texts, footer, num_conditional=num_conditional,
                     color_by=self.options.color_by, stuff_names=self._stuff,
                 )  # fmt: skip
-                save_png(self.folder / "pictures" / f"{image.file_name}.found.png", picture)
+                save_png(self._pictures.folder / self._pictures.choose(image.file_name), picture)
 
     def _postprocess(self, seen: postprocess.RawPrediction) -> Found:
         task, most = self.options.task, self.options.max_detections
@@ -348,15 +369,3 @@ def _as_json(report: PredictionReport, head: ResultHead, options: PredictOptions
         "failed": [{"file_name": name, "reason": reason} for name, reason in report.failed],
         "skipped": {reason: {"number": number, "names": names} for reason, (number, names) in report.skipped.items()},
     }
-
-
-def _publish(folder: Path, out: Path) -> None:
-    """Move all files from a folder into another, the JSON files last; files of equal names are replaced."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    files.sort(key=lambda path: path.parent == folder)
-    with translate_os_errors(out, remedy=_REMEDY):
-        for file in files:
-            final = out / file.relative_to(folder)
-            final.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(file, final)
-        sync_folder(out)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,8 @@ from synthgen.oom import OomBatcher
 from synthgen.records.rle import decode_mask
 from synthgen.records.sample import Rle
 from synthgen.storage.disk import check_path, require_path
+
+T = TypeVar("T")
 
 #: Default minimum score.
 DEFAULT_THRESHOLD = 0.25
@@ -176,8 +178,10 @@ class Predictor:
         for group in places.values():
             for start in range(0, len(group), batch_size):
                 some = group[start : start + batch_size]
-                for place, seen in zip(some, self.look_batch([every[i] for i in some], texts), strict=True):
-                    results[place] = self._select(seen, texts, threshold)
+                found = self.map_batch(
+                    lambda seen: self._select(seen, texts, threshold), [every[i] for i in some], texts
+                )
+                results.update(zip(some, found, strict=True))
         return [results[place] for place in range(len(every))]
 
     def input_size(self, size: tuple[int, int]) -> tuple[int, int]:
@@ -227,21 +231,55 @@ class Predictor:
         Raises:
             ValueError: the images have several input sizes.
         """
+        return self.map_batch(
+            lambda seen: seen, images, texts, is_category_name=is_category_name, stuff_names=stuff_names
+        )
+
+    def map_batch(
+        self,
+        postprocess_one: Callable[[postprocess.RawPrediction], T],
+        images: Sequence[NDArray[np.uint8]],
+        texts: Sequence[str],
+        *,
+        is_category_name: bool | None = None,
+        stuff_names: frozenset[str] = frozenset(),
+    ) -> list[T]:
+        """Run the network on images that have one `input_size`, and a function on what it finds in each.
+
+        If the device runs out of memory, also in the function, the images run in smaller batches, now and later. The
+        function is called before the next batch runs, so that the device never holds the masks of two.
+
+        Args:
+            postprocess_one: makes objects of the outputs for an image; it may be called again for the same image.
+            images: see `look_batch`.
+            texts: see `look_batch`.
+            is_category_name: see `look_batch`.
+            stuff_names: see `look_batch`.
+
+        Returns:
+            For each image what the function returns.
+
+        Raises:
+            ValueError: the images have several input sizes.
+        """
         if len({self.input_size((pixels.shape[0], pixels.shape[1])) for pixels in images}) > 1:
             raise ValueError("images of several input sizes in one batch")
         learned = set(self.checkpoint.category_names)
         # As in training, independent of the other prompts.
         names = [text in learned if is_category_name is None else is_category_name for text in texts]
 
-        def forward(some: list[NDArray[np.uint8]]) -> list[postprocess.RawPrediction]:
-            return predict_images(
+        def forward(some: list[NDArray[np.uint8]]) -> list[T]:
+            every = predict_images(
                 self._network, some, texts, is_category_name=names, precision=self._precision, sides=self._sides,
                 stuff_names=stuff_names,
             )  # fmt: skip
+            return [postprocess_one(seen) for seen in every]
 
-        step = min(len(images), self._batcher.max_images)
-        chunks = [list(images[start : start + step]) for start in range(0, len(images), step)]
-        return [seen for chunk in chunks for seen in self._batcher.run(forward, chunk)]
+        results: list[T] = []
+        while len(results) < len(images):
+            chunk = list(images[len(results) :][: self._batcher.max_images])
+            results += self._batcher.run(forward, chunk)
+        return results
 
     def _check_prompts(self, prompts: Sequence[str]) -> tuple[str, ...]:
         """The texts of some prompts; without any, the learned names."""

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 from synthgen.errors import SynthgenError
 from synthgen.evaluation.metrics import Detection, PanopticMap, SemanticMap
 from synthgen.evaluation.query_shares import query_kind
+from synthgen.evaluation.result_folder import CLASSES
+from synthgen.evaluation.result_names import ResultNames
 from synthgen.images.png_file import write_png
 from synthgen.images.png_text import MODELS_KEYWORD, PROVENANCE_KEYWORD
 from synthgen.records.boxes import xyxy_to_xywh
@@ -198,7 +200,7 @@ class PanopticWriter:
 
     def __init__(self, folder: Path, head: ResultHead) -> None:
         self._stream, self._head, self._count = CocoStream(folder / self.FILE), head, 0
-        self._maps = _MapNames((folder / self.FILE).with_suffix(""))
+        self._maps = ResultNames((folder / self.FILE).with_suffix(""), ".png", drop_suffix=True)
 
     def write(self, image: PredictedImage, found: PanopticMap, num_conditional: int) -> None:
         """See `PredictionWriter`."""
@@ -256,13 +258,13 @@ class SemanticWriter:
         if len(head.categories) > _MAX_LABEL:
             raise SynthgenError(f"{len(head.categories):,} categories do not fit into a map of 16 bits; give fewer")
         self._head, self._depth = head, np.uint8 if len(head.categories) < _IGNORED else np.uint16
-        self._maps = _MapNames((folder / self.FILE).with_suffix(""))
+        self._maps = ResultNames((folder / self.FILE).with_suffix(""), ".png", drop_suffix=True, reserved=(CLASSES,))
         names = [{"id": 0, "name": "background"}]
         names += [
             {"id": number, "name": one.name, "category_id": one.id} for number, one in enumerate(head.categories, 1)
         ]
         text = "[\n" + ",\n".join(map(json.dumps, names)) + "\n]\n"
-        (self._maps.folder / "class_names.json").write_text(text, encoding="ascii")
+        (self._maps.folder / CLASSES).write_text(text, encoding="ascii")
         self._file = (folder / self.FILE).open("xb", buffering=2**18)
         # Not COCO's keys: readers would take the file for one of theirs, and find no mask.
         self._file.write(b'{"maps": [')
@@ -289,26 +291,6 @@ class SemanticWriter:
     def close(self) -> None:
         """See `PredictionWriter`."""
         self._file.close()
-
-
-@dataclass(frozen=True, slots=True)
-class _MapNames:
-    """Gives each label map the name of its image, with the suffix .png; where two would be equal, the longer one."""
-
-    folder: Path
-    taken: set[str] = field(default_factory=set)
-
-    def __post_init__(self) -> None:
-        self.folder.mkdir()
-
-    def choose(self, file_name: str) -> str:
-        """The path below the folder; its own folder is created."""
-        name = str(PurePosixPath(file_name).with_suffix(".png"))
-        if name.casefold() in self.taken:
-            name = f"{file_name}.png"
-        self.taken.add(name.casefold())
-        (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
-        return name
 
 
 def _image_record(image: PredictedImage) -> dict[str, Any]:

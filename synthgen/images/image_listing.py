@@ -37,7 +37,7 @@ class ImageListing:
 def list_images(places: Sequence[Path], *, excluded: Path | None = None) -> ImageListing:
     """List image files: the given ones, whatever their suffix, and those below the given folders.
 
-    Links are followed, a folder in a circle of links once.
+    Links are followed. A folder that several links or spellings name is listed once, under the first of them.
 
     Args:
         places: files and folders that exist; at least one.
@@ -46,25 +46,24 @@ def list_images(places: Sequence[Path], *, excluded: Path | None = None) -> Imag
     Raises:
         SynthgenError: a folder cannot be read, or there are more than `MAX_LISTED_IMAGES`.
     """
-    folders = [place.absolute() if place.is_dir() else place.absolute().parent for place in places]
-    root = Path(os.path.commonpath(folders))
-    names: set[str] = set()
+    bases = [(_absolute(place), place.is_dir()) for place in places]
+    root = Path(os.path.commonpath([base if is_folder else base.parent for base, is_folder in bases]))
+    avoided = None if excluded is None else excluded.resolve()
+    # A named file counts whatever its suffix, also if one of the folders holds it.
+    names = {base.relative_to(root).as_posix() for base, is_folder in bases if not is_folder}
+    seen: set[tuple[int, int]] = set()
     others: list[str] = []
     num_others = 0
-    for place in places:
-        base = place.absolute()
-        if not place.is_dir():
-            names.add(base.relative_to(root).as_posix())
-            continue
-        for path in _walk(base, None if excluded is None else excluded.resolve()):
+    for base in (base for base, is_folder in bases if is_folder):
+        for path in _walk(base, avoided, seen):
             name = path.relative_to(root).as_posix()
             if is_image_name(path.name):
                 names.add(name)
-            else:
+            elif name not in names:
                 num_others += 1
                 others += [name] if len(others) < MAX_EXAMPLES else []
         if len(names) > MAX_LISTED_IMAGES:
-            raise SynthgenError(f"{place} holds more than {MAX_LISTED_IMAGES:,} images; name a smaller folder")
+            raise SynthgenError(f"{base} holds more than {MAX_LISTED_IMAGES:,} images; name a smaller folder")
     return ImageListing(root, tuple(sorted(names)), num_others, tuple(others))
 
 
@@ -73,9 +72,23 @@ def is_image_name(name: str) -> bool:
     return PurePath(name).suffix.lower() in IMAGE_SUFFIXES and not PurePath(name).name.startswith(".")
 
 
-def _walk(folder: Path, excluded: Path | None) -> Iterator[Path]:
-    """The files below a folder, sorted by name in each folder; folders with a leading dot count as files."""
-    seen: set[tuple[int, int]] = set()
+def _absolute(place: Path) -> Path:
+    """The absolute path without "..". Links stay as they are written, except in front of a "..".
+
+    Behind a link, ".." is the folder above its target.
+    """
+    path = place.absolute()
+    if ".." not in path.parts:
+        return path
+    end = len(path.parts) - path.parts[::-1].index("..")
+    return Path(*path.parts[:end]).resolve().joinpath(*path.parts[end:])
+
+
+def _walk(folder: Path, excluded: Path | None, seen: set[tuple[int, int]]) -> Iterator[Path]:
+    """The files below a folder, sorted by name in each folder; folders with a leading dot count as files.
+
+    Folders of `seen` (device and inode) are not entered; those that are entered join it.
+    """
     waiting = [folder]
     while waiting:
         here = waiting.pop()
@@ -85,9 +98,17 @@ def _walk(folder: Path, excluded: Path | None) -> Iterator[Path]:
                 continue
             seen.add((place.st_dev, place.st_ino))
             with os.scandir(here) as entries:
-                found = sorted((entry.name, entry.is_dir()) for entry in entries)
+                found = sorted((entry.name, _is_folder(entry)) for entry in entries)
         except OSError as why:
             raise SynthgenError(f"cannot read {here} ({why.strerror}); check the path and its permissions") from None
         hidden = {name for name, _ in found if name.startswith(".")}
         waiting += [here / name for name, is_folder in reversed(found) if is_folder and name not in hidden]
         yield from (here / name for name, is_folder in found if not is_folder or name in hidden)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a folder. One that nobody can tell, such as a link to itself, counts as a file."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False

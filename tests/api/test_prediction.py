@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import weakref
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -329,6 +330,147 @@ def test_batches_that_do_not_fit_into_memory_are_halved(
     assert caught.value.exit_code == 1
 
 
+def test_the_masks_of_one_batch_are_gone_when_the_next_one_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the device ran out of memory, the halves of a batch follow each other."""
+    for name in ("5", "6", "7"):
+        Path(f"photos/{name}.png").write_bytes(Path("photos/1.png").read_bytes())
+    alive: list[weakref.ref[torch.Tensor]] = []
+    real = network_predictor.predict_images
+
+    def small(network: Any, images: list[Any], *args: Any, **options: Any) -> Any:
+        assert not any(one() is not None for one in alive), "masks of images that ran before are on the device"
+        if len(images) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        seen = real(network, images, *args, **options)
+        alive.extend(weakref.ref(one.mask_logits) for one in seen)
+        return seen
+
+    monkeypatch.setattr(network_predictor, "predict_images", small)
+    assert predict(batch_size=4).images == 7 and len(alive) == 7
+
+
+def test_post_processing_that_does_not_fit_into_memory_halves_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("5", "6", "7"):
+        Path(f"photos/{name}.png").write_bytes(Path("photos/1.png").read_bytes())
+    want = loaded(predict(batch_size=1, out="alone").path)
+    real, calls = postprocess.instances, []
+
+    def small(*args: Any, **options: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 2:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return real(*args, **options)
+
+    monkeypatch.setattr(postprocess, "instances", small)
+    found = loaded(predict(batch_size=4).path)
+    assert len(found["images"]) == 7 and len(found["annotations"]) == len(want["annotations"])
+
+
+def test_maps_and_pictures_of_an_earlier_run_do_not_stay() -> None:
+    Path("photos/1.png").rename("1.png")
+    predict(task="semantic", pictures=True, prompts=["ball", "sky"])
+    predict(task="panoptic", pictures=True)
+    Path("1.png").rename("photos/1.png")
+    Path("photos/2.png").unlink()
+    report = predict(task="semantic", pictures=True)
+    assert not Path("predictions/semantic_predictions/2.png").exists()
+    assert not Path("predictions/pictures/2.png.found.png").exists()
+    assert Path("predictions/panoptic_predictions/2.png").exists(), "of another task"
+    assert report.replaced and report.old_pictures is None
+    later = predict()
+    assert later.old_pictures == Path("predictions/pictures")
+    assert any("pictures is of an earlier run; add --pictures" in line for line in later.format_lines())
+
+
+def test_without_any_image_that_can_be_read_an_earlier_result_stays() -> None:
+    predict(task="semantic")
+    before = {path: path.read_bytes() for path in Path("predictions").rglob("*") if path.is_file()}
+    for path in Path("photos").iterdir():
+        path.write_text("no image")
+    with pytest.raises(sg.SynthgenError) as caught:
+        predict(task="semantic")
+    said = str(caught.value).splitlines()
+    assert said[0] == "cannot read any of the 4 images, and leave predictions as it is; check the files:"
+    assert len(said) == 5 and said[1].startswith("  1.png: ") and caught.value.exit_code == 1
+    assert {path: path.read_bytes() for path in Path("predictions").rglob("*") if path.is_file()} == before
+    with pytest.raises(sg.SynthgenError, match=r"cannot read the image, and leave new as it is"):
+        predict("photos/1.png", out="new")
+    assert not Path("new").exists()
+
+
+@pytest.mark.parametrize(
+    ("task", "name", "sentence"),
+    [
+        ("semantic", "semantic_predictions", r"semantic_predictions is not a folder; move it away, or choose another"),
+        ("panoptic", "panoptic_predictions", r"panoptic_predictions is not a folder"),
+        ("instance", "pictures", r"pictures is not a folder"),
+        ("panoptic", "panoptic_predictions/a/mine.txt", r"mine\.txt is not by predict, which would replace"),
+        ("instance", "pictures/holiday.png", r"holiday\.png is not by predict"),
+    ],
+)
+def test_what_no_run_has_written_is_not_replaced(
+    task: str, name: str, sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = Path("predictions") / name
+    path.parent.mkdir(parents=True)
+    path.write_text("mine")
+    monkeypatch.setattr(network_predictor, "predict_images", None)  # nothing has begun
+    with pytest.raises(sg.SynthgenError, match=sentence) as caught:
+        predict(task=task, pictures=True)
+    assert caught.value.exit_code == 2 and path.read_text() == "mine"
+
+
+def test_a_run_does_not_replace_the_images_that_it_reads() -> None:
+    predict(pictures=True)
+    with pytest.raises(sg.SynthgenError, match=r"holds predictions/pictures, which this run reads") as caught:
+        predict(["photos", "predictions/pictures"], pictures=True)
+    assert caught.value.exit_code == 2 and Path("predictions/pictures/1.png.found.png").exists()
+
+
+@pytest.mark.parametrize("task", ["panoptic", "semantic"])
+def test_odd_file_names_are_predicted(task: str) -> None:
+    own = Path("photos/1.png").read_bytes()
+    names = [
+        "a.png.jpg", "a.jpg", "a.png", "x.jpg", "x.png/1.png", "y.png/1.jpg", "y.jpg", "class_names.json/1.png",
+        f"{'n' * 251}.jpg", f"{'n' * 250}o.jpg", f"{'ä' * 120}.jpg",
+    ]  # fmt: skip
+    for name in names:
+        (Path("odd") / name).parent.mkdir(parents=True, exist_ok=True)
+        (Path("odd") / name).write_bytes(own)
+    report = predict("odd", task=task, pictures=True)
+    assert report.images == len(names) and not report.num_failed
+    content = loaded(report.path)
+    maps = [
+        one["file_name" if task == "panoptic" else "map"] for one in content.get("annotations", content.get("maps"))
+    ]
+    folder = report.path.with_suffix("")
+    assert {str(path.relative_to(folder)) for path in folder.rglob("*.png") if path.is_file()} == set(maps)
+    assert len(set(maps)) == len(names)
+    assert sum(path.is_file() for path in Path("predictions/pictures").rglob("*")) == len(names)
+
+
+def test_places_that_are_not_below_each_other_are_predicted(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("here/a").mkdir(parents=True)
+    Path("photos/1.png").rename("here/a/1.png")
+    monkeypatch.chdir("here")
+    report = predict(["a", "../photos", "./a"], checkpoint="../best.pt")
+    assert report.images == 4 and not report.num_failed
+    assert loaded(report.path)["images"][0]["file_name"] == "here/a/1.png"
+
+
+def test_a_link_to_itself_is_a_row() -> None:
+    Path("photos/loop.png").symlink_to("loop.png")
+    report = predict()
+    assert report.images == 4 and [name for name, _ in report.failed] == ["loop.png"]
+
+
+def test_no_prompts_are_all_names() -> None:
+    names = [
+        one["name"] for one in loaded(predict(prompts=None, min_score=None, max_detections=None).path)["categories"]
+    ]
+    assert names == list(eval_dataset.CATEGORIES)
+
+
 def test_a_network_of_boxes_alone_gives_boxes() -> None:
     save_checkpoint(Path("boxes.pt"), replace(load_checkpoint(Path("best.pt")), has_learned_masks=False))
     report = predict(checkpoint="boxes.pt")
@@ -353,6 +495,19 @@ def test_a_network_of_boxes_alone_gives_boxes() -> None:
         ("photos", {"batch_size": 0}, r"batch_size=0 is not valid"),
         ("photos", {"max_detections": 0}, r"max_detections=0 is not valid"),
         ("photos", {"min_score": 1.5}, r"min_score=1.5 is not valid"),
+        (
+            "photos",
+            {"min_score": 0.0, "task": "semantic"},
+            r"the task semantic takes no --min-score: its maps have rules",
+        ),
+        ("photos", {"max_detections": 9, "task": "panoptic"}, r"takes no --max-detections: .*; leave it out"),
+        (
+            "photos",
+            {"task": "foreground", "annotations": "truth.json"},
+            r"truth\.json has no category 'foreground', the ",
+        ),
+        ("photos", {"out": "photos"}, r"photos holds the images; choose another --out"),
+        ("photos", {"out": "elsewhere/../photos"}, r"photos holds the images; choose another --out"),
         ("photos", {"color_by": "mask"}, r"color_by='mask' is not valid"),
         ("photos", {"pictures": 1}, r"pictures=1 is not valid"),
         ("photos", {"stuff": ["sea"]}, r"stuff 'sea' is none of the texts"),

@@ -39,14 +39,19 @@ def test_arguments_are_sorted_by_what_lies_there(tmp_path: Path, monkeypatch: py
     for name in ("photos/1.png", "photos/2.JPG", "ball", "x.txt"):
         Path(name).write_text("x")
     places, prompts = sort_arguments(
-        Path("photos/1.png"), ["left horse", "photos/2.JPG", " cup", " ball", "cup/", "\ud800"]
+        Path("photos/1.png"), ["left horse", "photos/2.JPG", " cup", " ball", "cup/", "\ud800", "cat/dog", " /m"]
     )
     assert places == [Path("photos/1.png"), Path("photos/2.JPG"), Path("cup")]
-    assert prompts == ["left horse", " cup", " ball", "\ud800"]
+    assert prompts == ["left horse", " cup", " ball", "\ud800", "cat/dog", " /m"]
     for text, sentence in (
         ("cup", r"'cup' is a folder; write cup/ to predict in it, or begin it with a blank"),
         ("ball", r"'ball' is a file without the suffix of an image; begin it with a blank"),
         ("photos/9.png", r"no image file 'photos/9\.png'; check its name, or begin it with a blank"),
+        ("tset/", r"no folder or image 'tset/'; check its name, or begin it with a blank, if it is a prompt"),
+        ("/tset", r"no folder or image '/tset'"),
+        ("./tset", r"no folder or image '\./tset'"),
+        ("../tset", r"no folder or image '\.\./tset'"),
+        ("~/tset", r"no folder or image '~/tset'"),
     ):
         with pytest.raises(SynthgenError, match=sentence):
             sort_arguments(Path("photos"), [text])
@@ -87,10 +92,22 @@ def test_an_unreadable_image_ends_with_1_and_wrong_input_with_2(synthgen: Comman
         (("photos", "--annotations", "none.json"), "no file none.json"),
         (("photos", "--task", "captioning"), "captioning"),
         (("none", "--task", "instance"), "no file or folder none"),
+        (("photos", "--task", "panoptic", "--min-score", "0"), "the task panoptic takes no --min-score"),
+        (("photos", "--task", "semantic", "--max-detections", "5"), "the task semantic takes no --max-detections"),
         (("photos/1.png", "photos/3.png"), "no image file 'photos/3.png'"),
     ):
         code, told = synthgen("predict", *words, *OPTIONS, "--out", "other")
         assert code == 2 and sentence in told and not Path("other").exists(), told
+
+
+def test_without_any_image_that_can_be_read_the_command_ends_with_1(synthgen: Command) -> None:
+    Path("photos/bad.png").write_text("no image")
+    code, told = synthgen("predict", "photos/bad.png", "--task", "instance", *OPTIONS)
+    assert code == 1 and not Path("predictions").exists(), told
+    code, told = synthgen("predict", "photos/bad.png", *OPTIONS)
+    assert code == 2, told
+    _, told = synthgen("predict", "--help")
+    assert "exit code is 1" in " ".join(told.split()) and "with one photograph it is 2" in " ".join(told.split()), told
 
 
 def test_one_photograph_shows_the_shares_only_if_it_is_coloured_by_query(synthgen: Command) -> None:
@@ -140,7 +157,9 @@ def test_a_stopped_command_leaves_no_files(tmp_path: Path, number: signal.Signal
             assert process.poll() is None and time.monotonic() < end
             time.sleep(0.05)
         process.send_signal(number)
-        assert process.wait(timeout=60) == 128 + number
+        _, told = process.communicate(timeout=60)
+        assert process.returncode == 128 + number
+        assert b"keeps nothing of an unfinished run" in told and b"committed" not in told
     finally:
         process.kill()
         process.wait()

@@ -49,6 +49,38 @@ def test_links_are_followed_and_circles_end(tmp_path: Path) -> None:
     assert list_images([tmp_path / "in"]).file_names == ("1.png", "link/2.png")
 
 
+def test_a_link_to_itself_is_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+    write(tmp_path, "1.png")
+    for name in ("loop", "loop.jpg"):
+        (tmp_path / name).symlink_to(name)
+    found = list_images([tmp_path])
+    assert found.file_names == ("1.png", "loop.jpg") and found.others == ("loop",)
+
+
+def test_places_may_lie_beside_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, "here/a/1.png", "b/2.png")
+    monkeypatch.chdir(tmp_path / "here")
+    found = list_images([Path("a"), Path("../b"), Path("../b/2.png")])
+    assert (found.root, found.file_names) == (tmp_path, ("b/2.png", "here/a/1.png"))
+
+
+def test_dots_behind_a_link_lead_to_the_folder_above_its_target(tmp_path: Path) -> None:
+    write(tmp_path, "in/1.png", "elsewhere/deep/2.png", "elsewhere/3.png")
+    (tmp_path / "in" / "link").symlink_to(tmp_path / "elsewhere" / "deep")
+    found = list_images([tmp_path / "in" / "link" / ".."])
+    assert (found.root, found.file_names) == (tmp_path / "elsewhere", ("3.png", "deep/2.png"))
+
+
+def test_a_folder_that_is_named_twice_counts_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, "x/1.png", "x/y/2.png", "x/notes.txt", "x/raw.dat")
+    (tmp_path / "z").symlink_to("x")
+    monkeypatch.chdir(tmp_path / "x")
+    places = [Path(place) for place in (".", "../x", tmp_path / "x", "y", "../x/y", "y/../raw.dat", "../z")]
+    found = list_images(places)
+    assert found.file_names == ("x/1.png", "x/raw.dat", "x/y/2.png")
+    assert (found.num_others, found.others) == (1, ("x/notes.txt",))
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
 def test_a_folder_without_permission_is_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "shut").mkdir(mode=0o000)
