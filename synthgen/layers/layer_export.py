@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from synthgen.errors import ArgumentError, SynthgenError
 from synthgen.export.options import ExportOptions
@@ -18,12 +18,27 @@ from synthgen.storage.atomic import check_writable, scratch_folder
 from synthgen.storage.disk import require_path, sync_folder
 
 if TYPE_CHECKING:
-    from synthgen.layers.layer import Layer
     from synthgen.layers.layer_filter import LayerFilter
     from synthgen.layers.layer_rows import LayerRows
 
+
 #: What an error about a single file suggests.
 _REMEDY = "choose another path"
+
+
+class ExportableLayer(Protocol):
+    """What an export needs of a `Layer`."""
+
+    @property
+    def name(self) -> str:
+        """DATASET/SPLIT/LAYER."""
+
+    @property
+    def num_missing_shards(self) -> int:
+        """Shards that are planned and not committed."""
+
+    def export_source(self) -> ExportSource:
+        """What an export needs to know about the layer."""
 
 
 def make_source(rows: LayerRows, selection: range, own_filter: LayerFilter | None) -> ExportSource:
@@ -81,7 +96,7 @@ def export_coco_file(source: ExportSource, path: Path, *, masks_only: bool, renu
 
 
 def export_layers(
-    layers: Sequence[Layer],
+    layers: Sequence[ExportableLayer],
     to: str,
     out: str | os.PathLike[str],
     *,
@@ -92,7 +107,7 @@ def export_layers(
     """Write layers in the format of another tool, as `synthgen export` does.
 
     Args:
-        layers: one layer, or the layers of several splits of one dataset, which stay the splits of the export.
+        layers: one `Layer`, or the layers of several splits of one dataset, which stay the splits of the export.
         to: as in `Layer.export`.
         out: as in `Layer.export`.
         options: as in `Layer.export`.
