@@ -193,8 +193,7 @@ def load_label_map(path: ImageSource | BinaryIO, *, color_coded: bool = False) -
 
     Args:
         path: the file, or its content as a stream.
-        color_coded: the labels are colours: each pixel gives 65536 * red + 256 * green + blue. Alpha is
-            dropped.
+        color_coded: the labels are colours: each pixel gives 65536 * red + 256 * green + blue, without alpha.
 
     Raises:
         ImageError: missing, not lossless, truncated, too large, or unexpectedly in colour.
