@@ -217,7 +217,7 @@ def preview_renewal(
 
 
 def reviewed_masks(samples: Iterable[Sample]) -> Counter[tuple[int, int]]:
-    """How many masks a model drew and a person accepted, corrected or replaced: by (image id, annotation id)."""
+    """How many masks of `samples` a model drew and a person has reviewed: by (image id, annotation id)."""
     return Counter(
         (sample.image_id, annotation.id)
         for sample in samples
