@@ -78,9 +78,11 @@ def recognize_dataset(path: Path) -> Recognized:
 
 
 def _find_readers(path: Path) -> list[Recognized]:
-    """The readers that recognise a path; only those of releases, if there are any."""
+    """The readers that recognise a path; only those of releases and of what they also hold, if there are any."""
     found = [one for name in plugins.list_plugins(READERS_PACKAGE) if (one := recognize_as(name, path)) is not None]
-    return [one for one in found if one.is_release] or found
+    releases = [one for one in found if one.is_release]
+    beside = {name for one in releases for name in getattr(_load(one.plugin), "ALSO_HOLDS", ())}
+    return [one for one in found if not releases or one.is_release or one.plugin in beside]
 
 
 def _describe_datasets_below(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -24,7 +25,7 @@ class RenewalCounts:
     Attributes:
         shards: shards that it writes; renewed: those of them that are there already.
         images: images that it processes; kept: images whose rows stay.
-        reviewed: masks that people reviewed in images that changed or were removed; at most so many are lost.
+        reviewed: masks that people reviewed and that the new rows may lack; at most so many are lost.
     """
 
     shards: int = 0
@@ -164,8 +165,10 @@ def count_renewal(job: Job, shards: Sequence[Shard]) -> RenewalCounts:
             counts += RenewalCounts(shards=1, images=images)
         else:
             samples = list(store.read_samples(source))
-            stays = reusable_rows(store, job, shard, samples).values()
-            lost = count_reviewed(store.read_samples(shard)) - count_reviewed(stays)
+            stays = reusable_rows(store, job, shard, samples)
+            # No stage replaces a reviewed mask of its input.
+            expected = [stays.get(row, sample) for row, sample in enumerate(samples)]
+            lost = count_lost_reviews(reviewed_masks(store.read_samples(shard)), expected)
             counts += RenewalCounts(1, 1, len(samples) - len(stays), len(stays), lost)
     return counts
 
@@ -198,7 +201,9 @@ def preview_renewal(
         footer, parent = store.read_footer(shard), store.read_footer(source) or {}
         if own is not None and footer is not None:
             failed = min(len(footer.get("failed", [])), own.unchanged + own.kept)  # those are tried again
-            lost = count_reviewed(store.read_samples(shard)) if own.changed or own.removed else 0
+            # An update of the input may lose its reviewed masks, too, so those do not count as kept.
+            is_at_risk = own.changed or own.removed
+            lost = reviewed_masks(store.read_samples(shard)).total() if is_at_risk else 0
             counts += RenewalCounts(1, 1, own.added + own.changed + failed, own.unchanged + own.kept - failed, lost)
         elif own is not None:
             counts += RenewalCounts(1, 0, own.added + own.changed + own.unchanged + own.kept)
@@ -211,9 +216,24 @@ def preview_renewal(
     return counts
 
 
-def count_reviewed(samples: Iterable[Sample]) -> int:
-    """The number of masks in `samples` that a model drew and a person accepted, corrected or replaced."""
-    return sum(mask_provenance(annotation) == "reviewed" for one in samples for annotation in one.annotations)
+def reviewed_masks(samples: Iterable[Sample]) -> Counter[tuple[int, int]]:
+    """How many masks of `samples` a model drew and a person has reviewed: by (image id, annotation id)."""
+    return Counter(
+        (sample.image_id, annotation.id)
+        for sample in samples
+        for annotation in sample.annotations
+        if mask_provenance(annotation) == "reviewed"
+    )
+
+
+def count_lost_reviews(before: Counter[tuple[int, int]], rows: Iterable[Sample]) -> int:
+    """How many reviewed masks the rows of a shard lose.
+
+    Args:
+        before: the reviewed masks of the rows that are there, by `reviewed_masks`.
+        rows: the rows that the shard gets.
+    """
+    return (before - reviewed_masks(rows)).total() if before else 0
 
 
 def describe_other_recipe(job: Job, shard: Shard, made: Mapping[str, Any]) -> str:

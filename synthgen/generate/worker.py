@@ -63,7 +63,7 @@ class ShardReport:
             requested.
         passed_over: images that came with an error and were not processed.
         kept: images whose rows stay, as their shard was made again and their input was equal.
-        reviewed_lost: masks that people had reviewed in the other images of the shard, which changed or were removed.
+        reviewed_lost: masks that people had reviewed in the shard as it was, and that its new rows lack.
         failed: images that this stage could not process, as {"image_id", "file_name", "error"}.
         flags: number of annotations with each flag.
     """
@@ -151,25 +151,25 @@ class Worker:
             samples = list(self.store.read_samples(source))
             made = self.store.read_footer(shard)
             stays: dict[int, Sample] = {}
-            kept = again = 0
+            kept, reviewed = 0, renewal.reviewed_masks(self.store.read_samples(shard) if made is not None else ())
             if made is not None and renewal.is_outdated(self.job, made, parent, parent_sha256):
                 log.info("%s is made again: its input %s has changed", shard, source)
                 stays = renewal.reusable_rows(self.store, self.job, shard, samples)
                 kept = len(stays)
-                again = renewal.count_reviewed(self.store.read_samples(shard)) - renewal.count_reviewed(stays.values())
                 if on_images:
                     on_images(kept)
             elif made is not None and self.job.retry_failed:  # its rows stay, and so does what they were made from
                 parent_sha256 = parent_digest(made)
                 stays = renewal.finished_rows(self.store, shard)
             samples, failed, given = self._process_samples(samples, stays, on_images, hung)
+            lost = renewal.count_lost_reviews(reviewed, samples)
             # Images that came with an error do not count in the share of failures.
             self._check_error_share(shard, given, failed)
         except BrokenWorkerError:
             raise
         except Exception as why:  # a failed shard must not stop the others
             return _error_report(shard, why, started)
-        return ProcessedShard(shard, samples, parent, parent_sha256, given, failed, started, kept, again)
+        return ProcessedShard(shard, samples, parent, parent_sha256, given, failed, started, kept, lost)
 
     def commit(self, processed: ProcessedShard | ShardReport) -> ShardReport:
         """The part of `run` that does not need the model: encode and write what is `processed`. A report stays as it

@@ -6,14 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from synthgen.images.decode import (
-    _as_image_error,
-    _budget,
-    _check_size,
-    _convert,
-    _decode_bytes,
-    _open,
-)
+from synthgen.images.decode import convert_strips, decode_numbers
 from synthgen.images.image_error import ImageError
 from synthgen.images.packed import ImageSource
 
@@ -27,16 +20,12 @@ def load_bitmask(path: ImageSource) -> NDArray[np.uint32]:
     Raises:
         ImageError: missing, truncated, too large, or not a PNG with four channels of eight bits.
     """
-    try:
-        with _open(path) as image:
-            _check_size(image.size, image.format)
-            if image.format != "PNG" or image.mode != "RGBA":
-                raise ImageError(f"is a {image.format} of mode {image.mode}, and a bitmask is a PNG of mode RGBA")
-            with _budget.hold(_decode_bytes(image)):
-                image.load()
-                return _convert(image, _pack_channels)
-    except Exception as why:  # decoders raise many types
-        raise _as_image_error(why, "decoded", path) from None
+    return decode_numbers(path, _check_is_bitmask, lambda image: convert_strips(image, _pack_channels))
+
+
+def _check_is_bitmask(image: Image.Image) -> None:
+    if image.format != "PNG" or image.mode != "RGBA":
+        raise ImageError(f"is a {image.format} of mode {image.mode}, and a bitmask is a PNG of mode RGBA")
 
 
 def _pack_channels(strip: Image.Image) -> NDArray[np.uint32]:

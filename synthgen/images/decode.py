@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from synthgen.errors import describe_exhaustion
+from synthgen.images.byte_budget import ByteBudget
 from synthgen.images.file_kinds import describe_file_kind
 from synthgen.images.image_error import ImageError as ImageError
 from synthgen.images.image_error import utf8_safe
@@ -59,9 +59,7 @@ _ORIENTATION_TRANSPOSE = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_QUARTER_TURNS = tuple(
-    _ORIENTATION_TRANSPOSE[orientation] for orientation in (5, 6, 7, 8)
-)  # they swap height and width
+_QUARTER_TURNS = tuple(_ORIENTATION_TRANSPOSE[orientation] for orientation in (5, 6, 7, 8))  # swap height and width
 
 #: Which transpositions reverse rows or columns, after the swap of height and width.
 _FLIPS_ROWS = frozenset(_ORIENTATION_TRANSPOSE[orientation] for orientation in (3, 4, 7, 8))
@@ -71,33 +69,12 @@ _FLIPS_COLUMNS = frozenset(_ORIENTATION_TRANSPOSE[orientation] for orientation i
 # `warnings.catch_warnings` is process-wide and decoding runs on threads, so the filter is set once, not per file.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
-
-class _ByteBudget:
-    """Limits the bytes that all threads of this process decode at the same time. One image may exceed it alone."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit, self._held, self._changed = limit, 0, threading.Condition()
-
-    @contextmanager
-    def hold(self, count: int) -> Iterator[None]:
-        """Wait until there is room for `count` bytes, and hold them while the block runs."""
-        with self._changed:
-            self._changed.wait_for(lambda: not self._held or self._held + count <= self._limit)
-            self._held += count
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._held -= count
-                self._changed.notify_all()
-
-
-_budget = _ByteBudget(MAX_DECODE_BYTES)
+_budget = ByteBudget(MAX_DECODE_BYTES)
 
 
 def _reset_budget() -> None:
     global _budget  # noqa: PLW0603
-    _budget = _ByteBudget(MAX_DECODE_BYTES)
+    _budget = ByteBudget(MAX_DECODE_BYTES)
 
 
 os.register_at_fork(after_in_child=_reset_budget)  # threads that hold a part of it exist only in the parent
@@ -216,21 +193,35 @@ def load_label_map(path: ImageSource | BinaryIO, *, color_coded: bool = False) -
 
     Args:
         path: the file, or its content as a stream.
-        color_coded: the labels are colours: each pixel gives 65536 * red + 256 * green + blue. Alpha is
-            dropped.
+        color_coded: the labels are colours: each pixel gives 65536 * red + 256 * green + blue, without alpha.
 
     Raises:
         ImageError: missing, not lossless, truncated, too large, or unexpectedly in colour.
     """
+    return decode_numbers(path, _check_lossless, lambda image: _to_label_map(image, color_coded=color_coded))
+
+
+def decode_numbers(
+    path: ImageSource | BinaryIO, check: Callable[[Image.Image], None], convert: Callable[[Image.Image], NDArray[Any]]
+) -> NDArray[Any]:
+    """Decode a file whose pixels are numbers, as they are stored.
+
+    Args:
+        path: the file, or its content as a stream.
+        check: gets the image before a pixel is decoded, and raises `ImageError` to refuse it.
+        convert: the decoded image -> the result; see `convert_strips`.
+
+    Raises:
+        ImageError: missing, refused, truncated or too large.
+    """
     try:
         with _open(path) as image:
             _check_size(image.size, image.format)
-            if image.format not in _LOSSLESS_FORMATS:
-                raise ImageError(f"is a {image.format}, whose compression changes labels")
+            check(image)
             with _budget.hold(_decode_bytes(image)):
                 image.load()
-                return _to_label_map(image, color_coded=color_coded)
-    except Exception as why:
+                return convert(image)
+    except Exception as why:  # decoders raise many types
         raise _as_image_error(why, "decoded", path) from None
 
 
@@ -281,15 +272,20 @@ def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
     """uint8 [H, W, 3]."""
     if image.mode in ("I", "F"):
         scale = _intensity_scale(image)
-        return _convert(image, lambda strip: _grey_to_rgb((np.asarray(strip) * scale).astype(np.uint8)))
+        return convert_strips(image, lambda strip: _grey_to_rgb((np.asarray(strip) * scale).astype(np.uint8)))
     if image.mode.startswith("I;16"):
-        return _convert(image, lambda strip: _grey_to_rgb((np.asarray(strip).astype(np.uint16) >> 8).astype(np.uint8)))
+        return convert_strips(image, lambda strip: _grey_to_rgb((np.asarray(strip, np.uint16) >> 8).astype(np.uint8)))
     image.info.pop("transparency", None)  # avoids a warning of Pillow that it will be lost
-    return _convert(image, lambda strip: np.asarray(strip if strip.mode == "RGB" else strip.convert("RGB")))
+    return convert_strips(image, lambda strip: np.asarray(strip if strip.mode == "RGB" else strip.convert("RGB")))
 
 
-def _convert(image: Image.Image, convert: Callable[[Image.Image], NDArray[Any]]) -> NDArray[Any]:
-    """What `convert` makes of the rows of a decoded image; a large image by strips, so that copies stay small."""
+def convert_strips(image: Image.Image, convert: Callable[[Image.Image], NDArray[Any]]) -> NDArray[Any]:
+    """What `convert` makes of the rows of a decoded image; a large image by strips, so that copies stay small.
+
+    Args:
+        image: the decoded image.
+        convert: an image of some of its rows -> an array whose first axis is the rows.
+    """
     height = max(1, _STRIP_PIXELS // max(1, image.width))
     if height >= image.height:
         return np.ascontiguousarray(convert(image))
@@ -313,7 +309,7 @@ def _intensity_scale(image: Image.Image) -> float:
         values = np.asarray(strip)
         return np.stack([values.min(axis=1), values.max(axis=1)], axis=1).astype(np.float64)  # NaN if there is one
 
-    ends = _convert(image, range_of_rows)
+    ends = convert_strips(image, range_of_rows)
     top = float(ends.max(initial=0))
     if not np.isfinite(ends).all() or ends.min(initial=0) < 0 or top > 65535:
         raise ImageError(f"has samples of mode {image.mode} that are no 8-bit or 16-bit intensities")
@@ -328,13 +324,18 @@ def _transpose(rgb: NDArray[np.uint8], turn: Image.Transpose) -> NDArray[np.uint
     return np.ascontiguousarray(rgb[rows, columns])
 
 
+def _check_lossless(image: Image.Image) -> None:
+    if image.format not in _LOSSLESS_FORMATS:
+        raise ImageError(f"is a {image.format}, whose compression changes labels")
+
+
 def _to_label_map(image: Image.Image, *, color_coded: bool) -> NDArray[np.integer]:
     if not color_coded and image.mode in ("1", "L", "P", "LA", "PA"):
-        return _convert(image, _first_channel)
+        return convert_strips(image, _first_channel)
     if not color_coded and image.mode.startswith("I"):
-        return _convert(image, _unsigned_labels)
+        return convert_strips(image, _unsigned_labels)
     image.info.pop("transparency", None)
-    return _convert(image, _packed_colors if color_coded else _grey_labels)
+    return convert_strips(image, _packed_colors if color_coded else _grey_labels)
 
 
 def _first_channel(strip: Image.Image) -> NDArray[np.integer]:

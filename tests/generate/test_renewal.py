@@ -204,3 +204,64 @@ def test_reviewed_masks_stay_and_the_footer_goes_on_to_name_their_file(job: Job)
     assert str(counts).endswith("2 keep their results; up to 1 masks that people reviewed are lost")
     assert renew(job).reviewed_lost == 1
     assert "replaced" not in (store.read_footer(shard) or {})
+
+
+def review(job: Job, shard: Shard, *image_ids: int) -> None:
+    """Mark the mask of the first annotation of these images as reviewed, as a review of the layer does."""
+    store = ShardStore(job.store)
+    samples = [
+        replace(s, annotations=(replace(s.annotations[0], provenance="reviewed"), *s.annotations[1:]))
+        if s.image_id in image_ids
+        else s
+        for s in store.read_samples(shard)
+    ]
+    store.commit(shard, samples, store.read_footer(shard) or {})
+
+
+def reviewed_ids(job: Job) -> list[int]:
+    return [a.id for s in rows(job) for a in s.annotations if a.provenance == "reviewed"]
+
+
+@pytest.fixture
+def captions(job: Job) -> Job:
+    """Captions over the masks of `job`, of which the one of image 5 is reviewed."""
+    review(job, Shard("world", "train", "masks", 1, 3), 5)
+    made = replace(job, stage="captions", plugin="attributes", options={}, input_layer="masks", layer="captions")
+    do(made)
+    assert reviewed_ids(made) == [50]
+    return made
+
+
+def test_a_reviewed_mask_that_the_input_has_is_not_lost(captions: Job) -> None:
+    masks, shard = Shard("world", "train", "masks", 1, 3), Shard("world", "train", "captions", 1, 3)
+    review(captions, masks, 5, 6)
+    assert count_renewal(replace(captions, update=True), [shard]).reviewed == 0
+    stats = renew(captions)
+    assert (stats.kept, stats.reviewed_lost) == (3, 0) and reviewed_ids(captions) == [50, 60]
+
+    store = ShardStore(captions.store)  # the row is made again, the mask stays
+    samples = list(store.read_samples(masks))
+    samples[0] = replace(samples[0], not_exhaustive_categories=("ball",))
+    store.commit(masks, samples, store.read_footer(masks) or {})
+    assert count_renewal(replace(captions, update=True), [shard]).reviewed == 0
+    stats = renew(captions)
+    assert (stats.kept, stats.reviewed_lost) == (3, 0) and reviewed_ids(captions) == [50, 60]
+
+
+def test_a_reviewed_mask_that_only_the_output_has_is_lost(captions: Job) -> None:
+    masks, shard = Shard("world", "train", "masks", 1, 3), Shard("world", "train", "captions", 1, 3)
+    review(captions, shard, 5, 8)
+    store = ShardStore(captions.store)
+    store.commit(masks, list(map(move, store.read_samples(masks))), store.read_footer(masks) or {})
+    assert count_renewal(replace(captions, update=True), [shard]).reviewed == 1
+    assert renew(captions).reviewed_lost == 1
+    assert reviewed_ids(captions) == [50]
+
+
+def test_a_preview_of_an_update_counts_what_the_input_may_lose_too(captions: Job) -> None:
+    review(captions, Shard("world", "train", "masks", 1, 3), 5, 6)
+    own = ImageChanges(changed=1, unchanged=3)
+    assert preview_renewal(captions, LayerChanges(own, {1: own}, 3)).reviewed == 1, (
+        "image 5 may be the one that changed"
+    )
+    assert preview_renewal(captions, LayerChanges(own, {}, 3)).reviewed == 0

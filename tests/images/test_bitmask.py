@@ -1,7 +1,11 @@
-"""Bitmasks: the four bytes of a pixel as one number, large files by strips, files that are no bitmasks."""
+"""Bitmasks: the four bytes of a pixel as one number, large files by strips, files that are no bitmasks, forks."""
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -53,3 +57,34 @@ def test_a_missing_cut_or_too_large_file_is_an_image_error(tmp_path: Path, monke
     monkeypatch.setattr(decode, "MAX_IMAGE_PIXELS", 1_999)
     with pytest.raises(ImageError, match="more than the limit of 1999"):
         load_bitmask(path)
+
+
+def test_a_forked_process_reads_whatever_a_thread_of_its_parent_does(tmp_path: Path) -> None:
+    write_pixels(tmp_path / "a.png", 7, 5)
+    program = f"""
+import os, threading
+from pathlib import Path
+from synthgen.images import decode
+from synthgen.images.bitmask import load_bitmask
+held, done = threading.Event(), threading.Event()
+def decode_much():
+    with decode._budget.hold(2 * decode.MAX_DECODE_BYTES):
+        held.set()
+        done.wait()
+thread = threading.Thread(target=decode_much)
+thread.start()
+held.wait()
+child = os.fork()
+if child == 0:
+    os._exit(load_bitmask(Path({str(tmp_path / "a.png")!r})).shape != (7, 5))
+code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+done.set()
+raise SystemExit(code)
+"""
+    # The child that waits would outlive its parent, so the group ends with it.
+    with subprocess.Popen([sys.executable, "-c", program], start_new_session=True) as process:
+        try:
+            assert process.wait(timeout=60) == 0
+        finally:
+            if process.returncode is None:
+                os.killpg(process.pid, signal.SIGKILL)

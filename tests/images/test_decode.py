@@ -20,6 +20,7 @@ from fakes.peak_memory import linux_only, measure_rise
 from PIL import Image, ImageFile, ImageOps, PngImagePlugin
 
 from synthgen.images import decode
+from synthgen.images.byte_budget import ByteBudget
 from synthgen.images.decode import ImageError, load_rgb, read_image_header
 
 RED = (250, 10, 20)
@@ -440,7 +441,7 @@ def test_threads_decode_only_so_many_bytes_at_a_time(tmp_path, monkeypatch):
     """One image that exceeds them alone is decoded too, by itself."""
     sizes = [(10, 10)] * 6 + [(100, 100)] + [(10, 10)] * 6
     paths = [save_image(tmp_path / f"{i}.png", random_pixels(*size)) for i, size in enumerate(sizes)]
-    monkeypatch.setattr(decode, "_budget", decode._ByteBudget(3 * 7 * 100))
+    monkeypatch.setattr(decode, "_budget", ByteBudget(3 * 7 * 100))
     lock, running, seen = threading.Lock(), [], []
     convert = decode._to_rgb
 

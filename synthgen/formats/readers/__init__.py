@@ -23,6 +23,7 @@ A reader whose files can be recognised defines these, too:
         the splits of the dataset in this folder (or of this file); None if it is not of this format. It reads little:
         names in a few folders, the start of a few files
     LAYOUT_SPLITS = True         `SPLITS` are only usual names; `recognize` says which splits a folder has
+    ALSO_HOLDS: tuple[str, ...]  of a published dataset: readers of general formats that may be meant as well
 
 A reader only knows the format. `ingest` sorts, checks boxes and writes shards.
 """

@@ -17,6 +17,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -32,6 +33,9 @@ from synthgen.formats.readers._mat_file import read_mat_array
 from synthgen.images.decode import ImageError, load_label_map
 
 SPLITS = ("train", "val")
+
+#: Readers of general formats whose files may be in the same folder: VOC2010's own boxes.
+ALSO_HOLDS = ("voc",)
 
 _NAME_LIST = """
 accordion, aeroplane, air conditioner, antenna, artillery, ashtray, atrium, baby carriage, bag, ball, balloon, bamboo
@@ -156,15 +160,15 @@ def find_context_files(task: ContextTask, root: Path, split: str, annotations: P
         annotations: the folder of the label maps, if it is elsewhere; the photographs are beside it or below `root`.
 
     Raises:
-        SynthgenError: there are no label maps, no photographs, or no list of the split; or the order of the classes
-            in the label maps is not clear.
+        SynthgenError: there are no label maps, no photographs, or no list of the split; or the numbers of the classes
+            in the label maps are not clear.
     """
     if annotations is not None:
         if not annotations.is_dir():
             raise SynthgenError(f"{annotations} is no folder; --annotations should name the folder of the label maps")
         above = list(annotations.absolute().parents)[:3]
         found = next(filter(None, (_find_in_release(task, place, split, annotations) for place in above)), None)
-        return found or DatasetFiles({"images": root, "labels": annotations}, root)
+        return found or _files_elsewhere(task, root, split, annotations, above)
     for release in (root / name for name in _RELEASES):
         if (found := _find_in_release(task, release, split, None)) is not None:
             return found
@@ -203,15 +207,63 @@ def _split_words(split: str) -> dict[str, str]:
     return {"split": split, "long_split": _LONG_SPLITS.get(split, split)}
 
 
+def _find_list(release: Path, split: str) -> Path | None:
+    return next((path for name in _LISTS if (path := release / name.format(split=split)).is_file()), None)
+
+
+def _files_elsewhere(task: ContextTask, root: Path, split: str, labels: Path, above: list[Path]) -> DatasetFiles:
+    """The files for a folder of label maps without photographs beside it; the lists are above it or below `root`."""
+    sources = {"images": root, "labels": labels}
+    if _holds_files(labels, {_MAT_SUFFIX}) or labels.absolute().name in (_FROM_ONE, _MAT_FOLDER):
+        places = [*above, *(root / name for name in _RELEASES)]
+        listing = next(filter(None, (_find_list(place, split) for place in places)), None)
+        if listing is None:
+            lists = ", ".join(name.format(split=split) for name in _LISTS)
+            raise SynthgenError(
+                f"{labels} holds the label maps of all splits, and there is no list of '{split}'; put one of {lists} "
+                f"into the folder above it, or into {root}"
+            )
+        sources["list"] = listing
+    elif not _counts_from_zero(task, labels, split):
+        raise SynthgenError(_describe_conventions(task, labels, split))
+    _loader(task, labels)
+    return DatasetFiles(sources, root)
+
+
+def _counts_from_zero(task: ContextTask, labels: Path, *splits: str) -> bool:
+    """Whether a folder has the name of prepared maps, of one of the splits, that count from 0."""
+    return any(
+        labels.absolute().parts[-len(parts) :] == parts
+        for split in splits
+        for _, maps in task.folders
+        if "split}" in maps and (parts := PurePosixPath(maps.format(**_split_words(split))).parts)
+    )
+
+
+def _describe_conventions(task: ContextTask, labels: Path, split: str) -> str:
+    """The sentence about label maps of which only the folder's name would tell from what number they count."""
+    words = _split_words(split)
+    zero = " or ".join(maps.format(**words) for _, maps in task.folders if "split}" in maps)
+    one = f"; if they count from 1, with 0 for unlabelled, name it {_FROM_ONE}" if _has_from_one(task) else ""
+    return (
+        f"the name of {labels} does not tell how its maps of '{split}' count the classes; if they count from 0, with "
+        f"the largest number for unlabelled, name the folder {zero}{one}"
+    )
+
+
+def _has_from_one(task: ContextTask) -> bool:
+    return any(maps == _FROM_ONE for _, maps in task.folders)
+
+
 def _find_in_release(task: ContextTask, release: Path, split: str, own: Path | None) -> DatasetFiles | None:
     """The files in one folder; only those of the folder of label maps `own`, if it is not None."""
     words = _split_words(split)
-    listing = next((path for name in _LISTS if (path := release / name.format(**words)).is_file()), None)
+    listing = _find_list(release, split)
     for photographs, maps in task.folders:
         images, labels = release / photographs.format(**words), release / maps.format(**words)
         if not (images.is_dir() and labels.is_dir()) or (own is not None and labels.absolute() != own.absolute()):
             continue
-        if maps == _MAT_FOLDER and not _has_mat_files(labels):
+        if not _holds_files(labels, {_MAT_SUFFIX} if maps == _MAT_FOLDER else {_MAT_SUFFIX, *task.suffixes}):
             continue
         if maps == _PREPARED_59 and (release / _ORDER_OF_OVSEG).is_file():
             raise SynthgenError(
@@ -226,17 +278,19 @@ def _find_in_release(task: ContextTask, release: Path, split: str, own: Path | N
     return None
 
 
-def _has_mat_files(folder: Path) -> bool:
-    return any(file_suffix(name) == _MAT_SUFFIX for name in first_names(folder))
+def _holds_files(folder: Path, suffixes: set[str]) -> bool:
+    return any(file_suffix(name) in suffixes for name in first_names(folder))
 
 
 def _loader(task: ContextTask, labels: Path) -> tuple[Callable[[Path], NDArray[Any]], frozenset[str]]:
     """How a folder's label maps are read, as maps that count from 1; and their suffixes."""
-    if _has_mat_files(labels):
+    if _holds_files(labels, {_MAT_SUFFIX}):
         return (_load_mat_59 if task is CONTEXT_59 else _load_mat), frozenset((_MAT_SUFFIX,))
-    if labels.name == _FROM_ONE:
+    if labels.absolute().name == _FROM_ONE and _has_from_one(task):
         return _load_from_one, task.suffixes
-    return _load_from_zero, task.suffixes
+    if _counts_from_zero(task, labels, *SPLITS):
+        return partial(_load_from_zero, len(task.names)), task.suffixes
+    raise SynthgenError(_describe_conventions(task, labels, SPLITS[-1]))
 
 
 def _load_mat(path: Path) -> NDArray[Any]:
@@ -256,8 +310,14 @@ def _load_from_one(path: Path) -> NDArray[Any]:
     return np.where(labels == 255, 0, labels)
 
 
-def _load_from_zero(path: Path) -> NDArray[Any]:
+def _load_from_zero(count: int, path: Path) -> NDArray[Any]:
+    """The labels of a map of `count` classes plus 1, and 0 for unlabelled."""
     labels = load_label_map(path)
+    if count < np.iinfo(labels.dtype).max and (labels == count).any():
+        raise ImageError(
+            f"has the number {count}, but maps of its folder count {count} classes from 0; if these count from 1, "
+            f"with 0 for unlabelled, they belong into {_FROM_ONE}/"
+        )
     if labels.dtype in (np.uint8, np.uint16):
         return labels + labels.dtype.type(1)  # the largest number becomes 0
     return np.where(labels == 65_535, 0, labels + 1)

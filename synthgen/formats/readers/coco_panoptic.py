@@ -207,14 +207,37 @@ def complete(files: DatasetFiles, layer: str) -> Callable[[Sample, list[bytes | 
 
 
 def _find_image_folder(root: Path, split: str, json: Path) -> Path:
+    """The first place that has the file's first photograph, else the first one; `gtFine/val` has only label maps."""
     above = json.absolute().parent.parent
     places = (
+        above / "leftImg8bit" / split,  # beside gtFine/ of Cityscapes
+        json.parent / "images" / {"train": "training", "val": "validation"}.get(split, split),  # ADEChallengeData2016/
         find_coco_image_folder(root, (split,)) / split,
         above / split,  # beside annotations/
-        json.parent / "images" / {"train": "training", "val": "validation"}.get(split, split),  # ADEChallengeData2016/
-        above / "leftImg8bit" / split,  # beside gtFine/ of Cityscapes
     )
-    return next((place for place in places if place.is_dir()), root)
+    found = list({place.absolute(): place for place in places if place.is_dir()}.values())
+    if len(found) > 1 and (name := _first_file_name(json)) is not None:
+        found = [place for place in found if _has_image(place, name)] or found
+    return found[0] if found else root
+
+
+def _first_file_name(json: Path) -> str | None:
+    """The name of the first photograph of a file; None if the file cannot be read, which `read` will say."""
+    try:
+        for _, found in stream_records(json, {"images": _Image}):
+            if found:
+                return _file_name(found[0])
+    except SynthgenError:
+        pass
+    return None
+
+
+def _has_image(folder: Path, name: str) -> bool:
+    try:
+        find_image(folder, name)
+    except ImageError:
+        return False
+    return True
 
 
 def _find_png_folder(files: DatasetFiles) -> Path:

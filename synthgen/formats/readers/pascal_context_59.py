@@ -11,14 +11,14 @@ from pathlib import Path
 
 from synthgen.formats.readers import AnnotationBatch, Categories, DatasetFiles, ImageBatch
 from synthgen.formats.readers._image_mask_pairs import complete
-from synthgen.formats.readers._pascal_context import CONTEXT_59, SPLITS, find_context_files, read_context
+from synthgen.formats.readers._pascal_context import ALSO_HOLDS, CONTEXT_59, SPLITS, find_context_files, read_context
 from synthgen.formats.readers._release import splits_with_files
 
 TITLE = "PASCAL Context, 59 classes"
 LAYERS = ("annotations", "human")
 LOOKS_FOR = "JPEGImages/ with SegmentationClassContext/, annotations_detectron2/pc59_val/ or trainval/*.mat"
 
-__all__ = ["LAYERS", "LOOKS_FOR", "SPLITS", "TITLE", "complete", "files", "read", "recognize"]
+__all__ = ["ALSO_HOLDS", "LAYERS", "LOOKS_FOR", "SPLITS", "TITLE", "complete", "files", "read", "recognize"]
 
 
 def recognize(path: Path) -> tuple[str, ...] | None:

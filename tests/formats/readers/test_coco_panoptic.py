@@ -354,12 +354,30 @@ def test_a_prepared_file_is_recognised_and_its_photographs_are_found(
     renamed(prepared(tmp_path / "made", own, name, "a.png"), tmp_path / json_path)
     (tmp_path / photograph).parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (8, 6)).save(tmp_path / photograph)
+    if json_path.startswith("cityscapes"):  # the release has its label maps there
+        labels = tmp_path / "cityscapes" / "gtFine" / "val" / "frankfurt" / f"{own}_gtFine_labelIds.png"
+        labels.parent.mkdir(parents=True)
+        Image.new("L", (8, 6)).save(labels)
     found = recognize_dataset(tmp_path / json_path)
     assert (found.plugin, found.splits) == ("coco_panoptic", (split,))
     files = coco_panoptic.files(found.root, split, found.annotations)
     [sample] = ingest_layer(tmp_path / "store", coco_panoptic, files, "human")
     assert find_image(files.image_folder, sample.file_name) == (tmp_path / photograph).absolute()
     assert sample.annotations[0].segmentation is not None
+
+
+def test_the_folder_is_the_one_that_has_the_photographs(tmp_path: Path) -> None:
+    """Not an empty one that is looked for earlier."""
+    renamed(prepared(tmp_path / "made", 7, "a.jpg", "a.png"), tmp_path / "mine/annotations/panoptic_val.json")
+    (tmp_path / "mine" / "val").mkdir()
+    (tmp_path / "mine" / "leftImg8bit" / "val").mkdir(parents=True)
+    json_path = tmp_path / "mine" / "annotations" / "panoptic_val.json"
+    Image.new("RGB", (8, 6)).save(tmp_path / "mine" / "val" / "a.jpg")
+    assert coco_panoptic.files(json_path.parent, "val", json_path).image_folder == tmp_path / "mine" / "val"
+    json_path.write_text("{")
+    assert coco_panoptic.files(json_path.parent, "val", json_path).image_folder.name == "val", (
+        "`read` says what is wrong"
+    )
 
 
 def test_the_releases_folder_is_coco_if_it_has_files_of_instances(tmp_path: Path) -> None:

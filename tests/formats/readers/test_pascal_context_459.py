@@ -143,6 +143,12 @@ def test_both_benchmarks_recognise_the_release_and_share_ids_and_keys(tmp_path: 
 def test_a_folder_of_maps_elsewhere_is_read_by_its_suffix(tmp_path: Path) -> None:
     folder = voc2010(tmp_path)
     write_mat(tmp_path / "maps" / "2008_000003.mat", [[BAG] * 8] * 6)
+    write_mat(tmp_path / "maps" / "2008_000002.mat", [[AEROPLANE] * 8] * 6)  # of another split
+    with pytest.raises(
+        SynthgenError, match=r"maps holds the label maps of all splits, .* no list of 'val'; put one of Im"
+    ):
+        pascal_context_459.files(tmp_path, "val", tmp_path / "maps")
+    (tmp_path / "pascalcontext_val.txt").write_text("2008_000003\n")
     files = pascal_context_459.files(tmp_path, "val", tmp_path / "maps").with_image_folder(folder / "JPEGImages")
     [sample] = ingest_both_layers(tmp_path, pascal_context_459, files)
     assert [a.category for a in sample.annotations] == ["bag"]

@@ -114,3 +114,60 @@ def test_mmsegmentations_maps_precede_the_matlab_files(tmp_path: Path) -> None:
     chosen = pascal_context_59.files(tmp_path, "val", tmp_path / "trainval")
     [sample] = ingest_both_layers(tmp_path, pascal_context_59, chosen)
     assert [a.category for a in sample.annotations] == ["aeroplane"], "--annotations chooses"
+
+
+def test_a_number_that_tells_of_the_other_convention_is_an_error_of_its_image(tmp_path: Path) -> None:
+    """Maps of mmsegmentation in a folder for maps that count from 0: background would be aeroplane."""
+    labels = tmp_path / "annotations_detectron2" / "pc59_val"
+    for name, values in (("2008_000002", [0, AEROPLANE, WOOD, 255]), ("2008_000003", [0, AEROPLANE, WOOD - 1, 255])):
+        write_photograph(tmp_path / "JPEGImages" / f"{name}.jpg")
+        write_label_map(labels / f"{name}.png", [values * 2] * 6)
+    first, second = ingest_split(tmp_path, tmp_path)
+    assert first.annotations == () and first.error is not None
+    assert "has the number 59, but maps of its folder count 59 classes from 0; if these count from 1" in first.error
+    assert [a.category for a in second.annotations] == ["aeroplane", "bag", "wood"]
+
+
+@pytest.mark.parametrize("folder", ["maps", "annotations_detectron2/pc59_train"])
+def test_a_folder_whose_name_does_not_tell_the_convention_is_refused(tmp_path: Path, folder: str) -> None:
+    write_label_map(tmp_path / folder / "2008_000002.png", [[0] * 8] * 6)
+    with pytest.raises(
+        SynthgenError, match=r"does not tell how .* 'val' count .* from 0.*pc59_val; .* from 1, with 0 for"
+    ):
+        pascal_context_59.files(tmp_path, "val", tmp_path / folder)
+
+
+@pytest.mark.parametrize("folder", ["SegmentationClassContext", "trainval"])
+def test_a_folder_of_all_splits_elsewhere_needs_a_list(tmp_path: Path, folder: str) -> None:
+    labels = tmp_path / "labels" / folder
+    for name in ("2008_000002", "2008_000003"):
+        write_photograph(tmp_path / "photos" / f"{name}.jpg")
+        write_label_map(labels / f"{name}.png", [[AEROPLANE] * 8] * 6)
+        if folder == "trainval":
+            scipy.io.savemat(labels / f"{name}.mat", {"LabelMap": np.full((6, 8), 2, np.uint16)})
+    with pytest.raises(
+        SynthgenError, match=r"holds the label maps of all splits.*ImageSets/SegmentationContext/val\.txt"
+    ):
+        pascal_context_59.files(tmp_path, "val", labels)
+    (tmp_path / "pascalcontext_val.txt").write_text("2008_000003\n")
+    files = pascal_context_59.files(tmp_path, "val", labels).with_image_folder(tmp_path / "photos")
+    [sample] = ingest_both_layers(tmp_path, pascal_context_59, files)
+    assert (sample.image_id, [a.category for a in sample.annotations]) == (2008000003, ["aeroplane"])
+
+
+def test_an_empty_folder_of_label_maps_is_not_recognised_and_boxes_beside_maps_are_a_choice(tmp_path: Path) -> None:
+    write_photograph(tmp_path / "JPEGImages" / "2008_000002.jpg")
+    (tmp_path / "Annotations").mkdir()
+    (tmp_path / "Annotations" / "2008_000002.xml").write_text(
+        "<annotation><filename>2008_000002.jpg</filename><object><name>dog</name></object></annotation>"
+    )
+    for name in ("SegmentationContext", "Main"):
+        (tmp_path / "ImageSets" / name).mkdir(parents=True)
+        (tmp_path / "ImageSets" / name / "val.txt").write_text("2008_000002\n")
+    (tmp_path / "SegmentationClassContext").mkdir()
+    assert recognize_dataset(tmp_path).plugin == "voc"
+    write_label_map(tmp_path / "SegmentationClassContext" / "2008_000002.png", [[WOOD] * 8] * 6)
+    with pytest.raises(
+        SynthgenError, match=r"--dataset pascal-context-59\), .*--dataset voc\); choose one with --dataset"
+    ):
+        recognize_dataset(tmp_path)
